@@ -1,0 +1,1 @@
+"""From text dialogues to batches: the data of full-duplex sessions."""

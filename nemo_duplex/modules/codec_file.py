@@ -1,0 +1,64 @@
+"""NeMo's AudioCodecModel from a file, and what it must be like to speak on the clock.
+
+    codec.nemo | published name -> AudioCodecModel without discriminator, every weight accounted for
+    a causal HiFi-GAN decoder, hop and rate of the clock                        or a ValueError that says which is not
+
+Boundary: files and checks; decoding is in modules/codec.py.
+"""
+
+import math
+
+from nemo.collections.tts.models.audio_codec import AudioCodecModel
+from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecoder
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from torch import nn
+
+from nemo_duplex.clock import FrameClock
+
+
+def check_decoder(decoder: nn.Module) -> None:
+    """ValueError unless the decoder is the causal one that this module can walk."""
+    remedy = "use a codec with NeMo's CausalHiFiGANDecoder (NanoCodec's decoder), which needs no future frame"
+    if not isinstance(decoder, CausalHiFiGANDecoder):
+        raise ValueError(f"the codec's decoder is {type(decoder).__name__}; expected CausalHiFiGANDecoder: {remedy}")
+    for layer in decoder.up_sample_conv_layers:
+        if layer.padding_left:
+            raise ValueError(f"a transposed convolution trims {layer.padding_left} samples on the left; expected 0: {remedy}")
+
+
+def check_hop(model: AudioCodecModel, clock: FrameClock) -> None:
+    """ValueError unless the codec's frame is the clock's frame, in samples of the same rate."""
+    made = math.prod(model.audio_decoder.up_sample_rates)
+    got = (model.sample_rate, model.output_sample_rate, model.samples_per_frame, made)
+    rate, hop = clock.agent_sample_rate, clock.agent_hop
+    if got != (rate, rate, hop, hop):
+        raise ValueError(
+            f"the codec reads {got[0]} Hz, writes {got[1]} Hz, has {got[2]} samples in a frame and its decoder makes {got[3]}; "
+            f"the clock expects {rate} Hz and {hop} samples ({clock.frame_ms} ms): choose a codec of this frame rate or set "
+            "`clock.frame_ms` and `clock.agent_sample_rate` to the codec's"
+        )
+
+
+class _CodecConnector(SaveRestoreConnector):
+    """AudioCodecModel loads weights with strict=False whatever is asked; this one refuses a file that lacks some."""
+
+    def load_instance_with_state_dict(self, instance, state_dict, strict):
+        missing = sorted(instance.state_dict().keys() - state_dict.keys())
+        if missing:
+            raise ValueError(
+                f"the codec file lacks {len(missing)} of {len(instance.state_dict())} weights, the first is {missing[0]!r}: "
+                "it was saved from another configuration, or is damaged"
+            )
+        super().load_instance_with_state_dict(instance, state_dict, strict)
+
+
+def restore_audio_codec(path: str) -> AudioCodecModel:
+    """NeMo's model from a `.nemo` file, or from the name of a published one.
+
+    Discriminator and speaker losses are left out before it is built: NeMo would download their networks.
+    """
+    restore = AudioCodecModel.restore_from if path.endswith(".nemo") else AudioCodecModel.from_pretrained
+    config = restore(path, return_config=True)
+    for key in {"discriminator", "use_scl_loss", "use_slm_loss"} & config.keys():
+        config[key] = None
+    return restore(path, override_config_path=config, map_location="cpu", save_restore_connector=_CodecConnector())
