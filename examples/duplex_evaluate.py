@@ -37,10 +37,9 @@ def main(config):
     with reports.timed(stages_s, "stream_alone"):
         live = stream_sessions(alone, model.clock, [held_out[shown]], model.tokenizer)
     report = reports.quality(scores) | reports.speed(live, done, model.clock) | reports.sizes(model, alone.state_bytes)
-    with reports.timed(stages_s, "intelligibility"):
-        report["intelligibility"] = reports.intelligibility(done, model.clock, judge)
-
+    report["intelligibility"] = reports.intelligibility(done, model.clock, judge, stages_s)
     report |= {"stages_s": stages_s, "silence_dbfs": config.silence_dbfs, "shown": held_out[shown].id}
+
     reports.write_conversation(done.sessions[shown], model.clock, output / "conversation.wav")
     reports.write_timeline(done.sessions[shown], scores[shown], model.clock, model.tokenizer, output / "timeline.png")
     reports.write_report(report, output / "report.json")

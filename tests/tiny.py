@@ -59,3 +59,51 @@ def random_batch(rows: int = 2, frames: int = 24, seed: int = 1) -> DuplexBatch:
 def cuts_of(total: int, size: int):
     """(start, end) of pieces of `size` that cover 0..total."""
     return [(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def tiny_codec_model(seed: int = 0):
+    """A seeded, untrained AudioCodecModel of NanoCodec's class: hop 1764, four codebooks of 4032 codes, causal decoder."""
+    from nemo.collections.tts.models import AudioCodecModel
+    from omegaconf import OmegaConf
+
+    from nemo_duplex.config import AudioCodecConfig
+
+    modules = "nemo.collections.tts.modules.audio_codec_modules."
+    strides = {"encoder": [2, 3, 6, 7, 7], "decoder": [7, 7, 6, 3, 2]}
+    kernels = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [1]}
+    config = build(
+        AudioCodecConfig,
+        {
+            "audio_encoder": {
+                "_target_": modules + "HiFiGANEncoder",
+                "down_sample_rates": strides["encoder"],
+                "encoded_dim": 16,
+                "base_channels": 2,
+                **kernels,
+            },
+            "audio_decoder": {
+                "_target_": modules + "CausalHiFiGANDecoder",
+                "up_sample_rates": strides["decoder"],
+                "input_dim": 16,
+                "base_channels": 32,
+                "output_activation": "clamp",
+                **kernels,
+            },
+            "loss_resolutions": [[256, 64, 256]],
+            "mel_loss_dims": [20],
+        },
+    )
+    plain = OmegaConf.create(OmegaConf.to_container(config))
+    plain.sample_rate, plain.samples_per_frame = CLOCK.agent_sample_rate, CLOCK.agent_hop
+    torch.manual_seed(seed)
+    return AudioCodecModel(cfg=plain).eval()
+
+
+def tiny_model_config(folder) -> DictConfig:
+    """A tiny model section with a real tokenizer and codec file in `folder`."""
+    from nemo_duplex.data.text_stream import train_tokenizer
+
+    tokenizer = {"path": str(folder / "tokenizer.json")}
+    train_tokenizer(["the capital of france is paris"], 300, build(ModelConfig, {"tokenizer": tokenizer}).tokenizer)
+    tiny_codec_model().save_to(str(folder / "codec.nemo"))
+    return tiny_config(tokenizer=tokenizer, codec={"path": str(folder / "codec.nemo")})

@@ -52,49 +52,66 @@ class DuplexDataset(torch.utils.data.Dataset):
         return _collate([self._row(cut) for cut in cuts], self.tokenizer.tokens.pad, self.clock)
 
     def _row(self, cut: Cut) -> Row:
-        audio, codes = self._user_audio(cut), _agent_codes(cut)
-        frames = self._common_frames(cut, len(audio), len(codes))
-        text = agent_text(cut, frames, self.tokenizer, self.clock)
-        return Row(cut.id, audio[: frames * self.clock.user_hop], text, codes[:frames])
-
-    def _user_audio(self, cut: Cut) -> Tensor:
+        # the session's own cut, without the noise and the padding that the loader mixed in under a name of its own
         own = cut.first_non_padding_cut if isinstance(cut, MixedCut) else cut
+        audio, codes = self._user_audio(cut, own), self._agent_codes(cut, own)
+        heard = self.clock.user_frames(len(audio))
+        _check_lengths(own, heard, len(codes))
+        frames = min(heard, len(codes))
+        text = agent_text(cut, frames, self.tokenizer, self.clock)
+        return Row(own.id, audio[: frames * self.clock.user_hop], text, codes[:frames])
+
+    def _user_audio(self, cut: Cut, own: Cut) -> Tensor:
         if not own.has_recording:
             raise ValueError(
-                f"cut {cut.id!r} has no recording: add the user's stream, or the field recording to shar_path"
+                f"cut {own.id!r} has no recording: add the user's stream, or the field recording to shar_path"
             )
-        check_recording(own.recording, self.clock.user_sample_rate, f"cut {cut.id!r}: recording")
+        check_recording(own.recording, self.clock.user_sample_rate, f"cut {own.id!r}: recording")
         samples = cut.load_audio()
         if not np.isfinite(samples).all():
             raise ValueError(
-                f"cut {cut.id!r}: the user's audio holds NaN or infinity: repair the recording or remove the cut"
+                f"cut {own.id!r}: the user's audio holds NaN or infinity: repair the recording or remove the cut"
             )
         return torch.from_numpy(samples[0]).float()
 
-    def _common_frames(self, cut: Cut, samples: int, codes: int) -> int:
-        """Frames that both streams have; they may differ by one, the last."""
-        heard = self.clock.user_frames(samples)
-        if abs(heard - codes) > 1:
+    def _agent_codes(self, cut: Cut, own: Cut) -> Tensor:
+        _check_codes(own, self.clock)
+        # the whole of both, before Lhotse cuts the codes to the length of the cut
+        _check_lengths(own, self.clock.user_frames(own.recording.num_samples), own.agent_codes.shape[0])
+        codes = cut.load_agent_codes()
+        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
             raise ValueError(
-                f"cut {cut.id!r}: the user's audio has {heard} frames and the agent's codes {codes}; expected at most "
-                "one frame of difference: encode the codes again from the same cuts (examples/duplex_encode_codes.py)"
+                f"cut {own.id!r}: agent_codes are {codes.dtype} of shape {codes.shape}; expected whole numbers "
+                "[frames, codebooks]: encode them again (examples/duplex_encode_codes.py)"
             )
-        return min(heard, codes)
+        return torch.from_numpy(codes.astype(np.int64))
 
 
-def _agent_codes(cut: Cut) -> Tensor:
+def _check_codes(cut: Cut, clock: FrameClock) -> None:
     if not cut.has_custom("agent_codes") or not isinstance(cut.agent_codes, (Array, TemporalArray)):
         raise ValueError(
             f"cut {cut.id!r} has no agent_codes: make them with examples/duplex_encode_codes.py, and name the field "
             "agent_codes in shar_path"
         )
-    codes = cut.load_agent_codes()
-    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+    temporal = isinstance(cut.agent_codes, TemporalArray)
+    if temporal and cut.agent_codes.array is None:
         raise ValueError(
-            f"cut {cut.id!r}: agent_codes are {codes.dtype} of shape {codes.shape}; expected whole numbers "
-            "[frames, codebooks]: encode them again (examples/duplex_encode_codes.py)"
+            f"cut {cut.id!r}: NeMo's loader has lost the agent_codes (3.0.0 does, for a TemporalArray in a manifest of "
+            "cuts_path): read them from a Shar with shar_path, or store them as a plain Array"
         )
-    return torch.from_numpy(codes.astype(np.int64))
+    if temporal and abs(cut.agent_codes.frame_shift - clock.frame_s) > 1e-6:
+        raise ValueError(
+            f"cut {cut.id!r}: agent_codes have a frame every {cut.agent_codes.frame_shift:g} s, the clock every "
+            f"{clock.frame_s:g} s: take a codec of the clock's frame rate"
+        )
+
+
+def _check_lengths(cut: Cut, heard: int, codes: int) -> None:
+    if abs(heard - codes) > 1:
+        raise ValueError(
+            f"cut {cut.id!r}: the user's audio has {heard} frames and the agent's codes {codes}; expected at most "
+            "one frame of difference: encode the codes again from the same cuts (examples/duplex_encode_codes.py)"
+        )
 
 
 def _collate(rows: list[Row], pad: int, clock: FrameClock) -> DuplexBatch:

@@ -196,7 +196,8 @@ def _check_samples(recording: Recording, where: str) -> None:
     try:
         samples = recording.load_audio()
     except (AudioLoadingError, DurationMismatchError) as error:
-        raise ValueError(f"{where} cannot be loaded ({error}): restore the file, or make its manifest again") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{where} cannot be loaded ({reason}): restore it, or make its manifest again") from error
     if not np.isfinite(samples).all():
         bad = int(np.flatnonzero(~np.isfinite(samples).all(axis=0))[0])
         raise ValueError(f"{where} holds NaN or infinity, first at sample {bad}: repair the recording")
@@ -211,10 +212,12 @@ def _check_file(path: str, recording: Recording, where: str) -> None:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{where}: the file {path} is not readable audio ({error}): restore it") from error
-    if info.channels != recording.num_channels or (
-        not recording.transforms and info.samplerate != recording.sampling_rate
-    ):
+    if recording.transforms:
+        return
+    found = (info.frames, info.channels, info.samplerate)
+    expected = (recording.num_samples, recording.num_channels, recording.sampling_rate)
+    if found != expected:
         raise ValueError(
-            f"{where}: the file {path} has {info.channels} channels at {info.samplerate} Hz, its manifest says "
-            f"{recording.num_channels} at {recording.sampling_rate} Hz: make the manifest again"
+            f"{where}: the file {path} has {found[0]} samples of {found[1]} channels at {found[2]} Hz, its manifest says "
+            f"{expected[0]} of {expected[1]} at {expected[2]} Hz: restore the file, or make the manifest again"
         )

@@ -137,7 +137,8 @@ def _check_turn(turn: TextTurn, frames: int, free_from: int) -> None:
     if 1 + len(turn.ids) > turn.end - turn.start:
         raise ValueError(
             f"{turn.name} has {len(turn.ids)} tokens and a BOS for {turn.end - turn.start} frames "
-            f"(frames {turn.start} to {turn.end}): shorten its text, lengthen its speech, or take a tokenizer with a larger vocabulary"
+            f"(frames {turn.start} to {turn.end}): shorten its text, lengthen its speech, or take a tokenizer with a "
+            "larger vocabulary"
         )
 
 

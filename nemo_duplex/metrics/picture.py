@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAVE_S = 10.0
-ENVELOPE_S = 0.01
+ENVELOPE_S = 0.02
 QUIETEST_PEAK = 0.05
-PNG_COLORS = 128
+PNG_COLORS = 64
 BARGE_IN_Y, USER_Y, TOKENS_Y, AGENT_Y, REFERENCE_Y = 2.15, 1.6, 0.48, 0.0, -0.55
 LANE_HALF = 0.42
 COLORS = {"user": "#1f77b4", "agent": "#e07b00", "reference": "#777777", "onset": "#c4002f", "stop": "#1a7f37"}
@@ -59,7 +59,7 @@ def save_timeline(picture: Picture, path: str | Path) -> None:
 
     drawn = BytesIO()
     draw(picture).savefig(drawn, format="png", dpi=100)
-    Image.open(drawn).convert("RGB").quantize(PNG_COLORS).save(path, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(PNG_COLORS, Image.Quantize.MAXCOVERAGE).save(path, format="png", optimize=True)
 
 
 def draw(picture: Picture) -> "Figure":

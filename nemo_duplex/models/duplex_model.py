@@ -13,6 +13,8 @@ from nemo.collections.tts.models.audio_codec import AudioCodecModel
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from nemo.utils import AppState
+from nemo.package_info import __version__ as nemo_version
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.config import ModelConfig, build, clock_from
@@ -44,9 +46,10 @@ class DuplexModel(ModelPT):
 
     def __init__(self, cfg: DictConfig, trainer: Trainer | None = None):
         restoring = ModelPT._is_model_being_restored()
-        if restoring:
+        if restoring and AppState().nemo_file_folder is not None:  # a .nemo, by whichever connector; not a .ckpt
             check_model_config(cfg)
         config = build(ModelConfig, cfg)
+        config.target, config.nemo_version = f"{type(self).__module__}.{type(self).__qualname__}", nemo_version
         sources = {name: config[name] for name in ("train_ds", "validation_ds")}
         for name in sources:
             config[name] = None  # NeMo would build the loaders before the modules
@@ -100,7 +103,17 @@ class DuplexModel(ModelPT):
         return loss.total
 
     def batch_loss(self, batch: DuplexBatch) -> DuplexLossParts:
-        """Teacher-forced loss of one batch."""
+        """Teacher-forced loss of one batch.
+
+        Raises:
+            ValueError: when the batch's codes are not of this model's codec.
+        """
+        codebooks, size = batch.agent_codes.shape[-1], int(batch.agent_codes.max()) + 1
+        if codebooks != self.codec_model.num_codebooks or size > self.code_tokens.size:
+            raise ValueError(
+                f"sessions {batch.ids[:3]}: codes of {codebooks} codebooks up to {size - 1}; the model's codec has "
+                f"{self.codec_model.num_codebooks} of {self.code_tokens.size}: encode the cuts with the model's codec"
+            )
         streams = to_streams(batch, self.cfg.code_delay, self.cfg.code_boundaries, self.tokenizer.tokens, self.code_tokens)
         return self.loss(self.net(batch.user_audio, streams.text_input, streams.codes_input), streams)
 
@@ -112,7 +125,7 @@ class DuplexModel(ModelPT):
         return batch.to(device)
 
     def _dataset(self) -> DuplexDataset:
-        return DuplexDataset(self.clock, self.tokenizer, self.codec_model.num_codebooks)
+        return DuplexDataset(self.tokenizer, self.clock)
 
     def _loader(self, config: DictConfig):
         return make_loader(config, self._dataset(), self.global_rank, self.world_size)

@@ -51,8 +51,8 @@ def encode_splits(config: EncodeConfig) -> None:
         cuts = list(CutSet.from_file(_manifest(config, split)))
         for cut in tqdm(cuts, desc=f"{split}: check", unit="cut"):
             validate_cut(cut, clock)
-        write_split(cuts, codec, Path(config.output) / split, clock, config.shard_size, config.batch)
         _write_made_from(Path(config.output) / split, made_from[split])
+        write_split(cuts, codec, Path(config.output) / split, clock, config.shard_size, config.batch)
 
 
 def write_split(cuts: list[Cut], codec: Codec, folder: Path, clock: FrameClock, shard_size: int, batch: int) -> None:

@@ -23,7 +23,7 @@ from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecode
 from torch import Tensor, nn
 
 from nemo_duplex.clock import FrameClock
-from nemo_duplex.modules.codec_file import check_decoder, check_hop, restore_audio_codec
+from nemo_duplex.modules.codec_file import check_decoder, check_hop, drop_training_parts, restore_audio_codec
 from nemo_duplex.state import State, rows_on
 
 TAIL_FRAMES = 16  # silence after the end while encoding: more than any of NeMo's encoders look ahead
@@ -95,7 +95,7 @@ class Codec(nn.Module):
         super().__init__()
         check_decoder(model.audio_decoder)
         check_hop(model, clock)
-        model.discriminator = None
+        drop_training_parts(model)
         model.freeze()
         self.model = model.float()
         self._weights: dict[nn.Module, tuple] = {}

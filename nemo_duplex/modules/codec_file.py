@@ -11,6 +11,7 @@ import math
 from nemo.collections.tts.models.audio_codec import AudioCodecModel
 from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecoder
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from omegaconf import open_dict
 from torch import nn
 
 from nemo_duplex.clock import FrameClock
@@ -37,6 +38,13 @@ def check_hop(model: AudioCodecModel, clock: FrameClock) -> None:
             f"the clock expects {rate} Hz and {hop} samples ({clock.frame_ms} ms): choose a codec of this frame rate or set "
             "`clock.frame_ms` and `clock.agent_sample_rate` to the codec's"
         )
+
+
+def drop_training_parts(model: AudioCodecModel) -> None:
+    """Removes the discriminator, also from the configuration, so that a file saved from the model builds none."""
+    model.discriminator = None
+    with open_dict(model.cfg):
+        model.cfg.discriminator = None
 
 
 class _CodecConnector(SaveRestoreConnector):

@@ -74,6 +74,15 @@ class DuplexNet(nn.Module):
         self.backbone = Backbone(config.backbone, vocabulary)
         self.fusion = Fusion(codebooks, code_tokens, width, config.fusion.user_weight)
         self.heads = CodeHeads(width, codebooks, code_tokens)
+        self._match_scales()
+
+    @torch.no_grad()
+    def _match_scales(self) -> None:
+        """Starts the user's embedding at the scale of the text embedding: a louder one would drown the agent's own past."""
+        projection = self.perception.projection
+        text = self.backbone.embed_text(torch.arange(self.backbone.gpt.vocab_size)[None])
+        torch.nn.init.normal_(projection.weight, std=float(text.std()) / projection.in_features**0.5)
+        torch.nn.init.zeros_(projection.bias)
 
     @property
     def frames_per_step(self) -> int:

@@ -192,4 +192,5 @@ def verify_checkpoint(
         connector._unpack_nemo_file(path, folder)
         weights = read_weights(os.path.join(folder, WEIGHTS_NAME))
     files = {member.name.removeprefix("./"): member.size for member in members}
-    return CheckpointSummary(config.target, files, len(weights), sum(value.numel() for value in weights.values()))
+    tensors = [value for value in weights.values() if value is not None]
+    return CheckpointSummary(config.target, files, len(tensors), sum(value.numel() for value in tensors))

@@ -59,10 +59,9 @@ _OUTSIDE = re.compile(r"\$\{|://|\x00|^pipe:|^[/\\~]|^[A-Za-z]:[\\/]|(^|[\\/:])\
 _FLAT = re.compile(r"[^./\\\x00][^/\\\x00]*")
 _ARTIFACT = re.compile(r"nemo:[^/\\]+")
 # What damaged or hostile bytes make tarfile, zipfile, PyYAML, OmegaConf and torch's restricted unpickler raise.
-_DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error, yaml.YAMLError, OmegaConfBaseException),
-    *(EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-)
+_FORMATS = (tarfile.TarError, zipfile.BadZipFile, pickle.UnpicklingError, yaml.YAMLError, OmegaConfBaseException)
+_PYTHON = (struct.error, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_DAMAGE = (*_FORMATS, *_PYTHON, AssertionError)
 
 
 class UnsafeCheckpointError(ValueError):
@@ -76,12 +75,12 @@ def require(fine: Any, reason: str) -> None:
 
 
 @contextmanager
-def _damage_refused(what: str) -> Iterator[None]:
+def _damage_refused(what: str, *more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except UnsafeCheckpointError:
         raise
-    except _DAMAGE as error:
+    except (*_DAMAGE, *more) as error:
         raise UnsafeCheckpointError(f"{what}: {type(error).__name__}: {error}") from error
 
 
@@ -150,7 +149,9 @@ def check_model_config(
     """
     values = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
     target = values.get("target")
-    require(target == expected, f"a .nemo of another class: expected {expected}, got {target!r}; restore it with that class")
+    require(
+        target == expected, f"a .nemo of another class: expected {expected}, got {target!r}; restore it with that class"
+    )
     for name in ("model", "_target_"):
         require(name not in values, f"config key {name!r}: NeMo would use this in place of the model's own config")
     for key, value in _nodes({name: value for name, value in values.items() if name != "target"}, "", 0):
@@ -190,7 +191,7 @@ def _reason_against(key: str, value: Any, allowed: frozenset[str]) -> str | None
 
 def read_weights(path: str) -> dict[str, Tensor]:
     """The weights of an extracted file, on the CPU, after all checks. The environment cannot switch the checks off."""
-    with _damage_refused(WEIGHTS_NAME):
+    with _damage_refused(WEIGHTS_NAME, OSError):  # OSError: a record that starts before the file does
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
             require(all(item.compress_type == zipfile.ZIP_STORED for item in records), "a record is compressed")
@@ -202,16 +203,23 @@ def read_weights(path: str) -> dict[str, Tensor]:
     return weights
 
 
-def check_weights(weights: dict[str, Tensor]) -> None:
-    """Refuses anything but whole, finite, dense tensors, naming the weight."""
+def check_weights(weights: dict[str, Tensor | None]) -> None:
+    """Refuses anything but whole, finite, dense tensors, naming the weight.
+
+    Megatron's `_extra_state` must be None: with a value in it, TransformerEngine would unpickle that without a check.
+    """
     require(isinstance(weights, dict), f"expected a dictionary of tensors, got {type(weights).__name__}")
     for name, value in weights.items():
-        plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout is torch.strided
-        require(plain and not value.is_meta, f"weight {name!r}: expected a dense tensor, got {type(value).__name__}")
-        held = value.untyped_storage().nbytes()
-        require(value.numel() * value.element_size() <= held, f"weight {name!r}: larger than what the file holds")
-        require(not _is_float(value) or torch.isfinite(value).all(), f"weight {name!r} has values that are not finite")
+        if str(name).endswith("_extra_state"):
+            require(value is None, f"weight {name!r}: expected None, got {type(value).__name__}, which could run code")
+        else:
+            _check_weight(name, value)
 
 
-def _is_float(value: Tensor) -> bool:
-    return value.is_floating_point() or value.is_complex()
+def _check_weight(name: str, value: Tensor) -> None:
+    plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout is torch.strided and not value.is_meta
+    require(isinstance(name, str) and plain, f"weight {name!r}: expected a dense tensor, got {type(value).__name__}")
+    held = value.untyped_storage().nbytes()
+    require(value.numel() * value.element_size() <= held, f"weight {name!r}: larger than what the file holds")
+    whole = not (value.is_floating_point() or value.is_complex()) or torch.isfinite(value).all()
+    require(whole, f"weight {name!r} has values that are not finite")

@@ -88,12 +88,13 @@ def speed(live: Pass, quality_pass: Pass, clock: FrameClock) -> dict:
     }
 
 
-def intelligibility(done: Pass, clock: FrameClock, judge: SpeechJudge | None) -> dict:
+def intelligibility(done: Pass, clock: FrameClock, judge: SpeechJudge | None, stages_s: dict[str, float]) -> dict:
     """wer of the agent's audio against its own text, and count (turns listened to); nothing without a judge."""
     if judge is None:
         return {"wer": None, "count": 0}
     pieces = [piece for streamed in done.sessions for piece in spoken_pieces(streamed, clock, done.lag_frames)]
-    return {"wer": judge.word_error_rate(pieces, clock.agent_sample_rate), "count": len(pieces)}
+    with timed(stages_s, "intelligibility"):
+        return {"wer": judge.word_error_rate(pieces, clock.agent_sample_rate), "count": len(pieces)}
 
 
 def parameters(net: nn.Module, codec: nn.Module) -> dict[str, int]:

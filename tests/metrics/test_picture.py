@@ -20,7 +20,7 @@ def picture(seconds=26.0, **changes):
         "user_turns": [(0.4, 2.6), (7.0, 9.2), (21.0, 22.0)],
         "agent_turns": [(3.2, 6.5), (9.8, None)],
         "reference_turns": [(3.2, 6.4)],
-        "tokens": [(3.28 + 0.08 * index, f"t{index}$_") for index in range(12)] + [(9.9, " ")],
+        "tokens": [(3.28 + 0.08 * index, f"${index}_$") for index in range(12)] + [(9.9, " ")],
         "barge_ins": [BargeIn(1, 0, 5.0, 5.56), BargeIn(2, 1, 21.0, None)],
     }
     return Picture(**(values | changes))
@@ -60,7 +60,7 @@ def test_a_barge_in_across_two_staves_is_drawn_in_both():
 def test_every_token_stands_once_above_its_frame():
     figure = draw(picture())
     labels = [(text.get_position()[0], text.get_text()) for _, text in drawn(figure, "token")]
-    assert labels == [(3.28 + 0.08 * index, f"t{index}$_") for index in range(12)] + [(9.9, "\N{OPEN BOX}")]
+    assert labels == [(3.28 + 0.08 * index, f"${index}_$") for index in range(12)] + [(9.9, "\N{OPEN BOX}")]
 
 
 def test_turns_are_shaded_and_an_open_turn_lasts_to_the_end():
@@ -88,9 +88,12 @@ def test_a_session_without_agent_and_sound(tmp_path):
     assert (tmp_path / "timeline.png").stat().st_size > 1000
 
 
-def test_the_file_is_a_small_png_even_of_a_minute_of_noise(tmp_path):
+def test_the_file_is_a_small_png_even_of_a_minute_of_speech(tmp_path):
+    """Noise whose loudness changes every 10 ms: as ragged an outline as there can be."""
     path = tmp_path / "timeline.png"
-    save_timeline(picture(seconds=60.0), path)
+    loudness = np.repeat(np.random.default_rng(1).uniform(0, 1, 6000), RATE // 100)
+    speech = (loudness * np.random.default_rng(0).uniform(-0.3, 0.3, len(loudness)), RATE)
+    save_timeline(picture(seconds=60.0, user_audio=speech, agent_audio=speech), path)
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (1350, 1590))
     assert path.stat().st_size <= 200_000

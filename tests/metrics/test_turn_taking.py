@@ -168,6 +168,11 @@ def test_false_alarm_rate_is_over_user_turns_and_counts_each_start():
     assert result.barge_in()["false_alarm_rate"] == 1.5
 
 
+def test_a_start_in_a_backchannel_is_a_false_alarm_over_all_user_turns():
+    result = score([(0.0, 1.0), (3.0, 3.6)], [(3.2, 5.0)], expected=[True, False])
+    assert result.barge_in()["false_alarm_rate"] == 0.5
+
+
 def test_counts_are_pooled_over_sessions():
     """1 of 1 and 1 of 3 make 2 of 4, not the average 2/3."""
     one = score([(0.0, 1.0)], [(1.5, 3.0)])

@@ -156,5 +156,6 @@ KINDS = {
     "damaged weights": (weights(one_bit_flipped), "checksum"),
     "nan weights": (saved(**{"layer.bias": torch.full([4], float("nan"))}), "'layer.bias' has values that are not fin"),
     "huge view": (saved(**{"layer.bias": torch.zeros(1).expand(10**9)}), "larger than"),
+    "extra state": (saved(**{"layer._extra_state": torch.zeros(4, dtype=torch.uint8)}), "could run code"),
     "not a tensor": (saved(**{"layer.bias": "text"}), "expected a dense tensor, got str"),
 }

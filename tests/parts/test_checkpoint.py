@@ -206,7 +206,9 @@ def test_check_model_config_takes_a_dict_or_a_dictconfig():
 
 def test_every_class_that_our_configs_name_is_allowed():
     sources = [*(ROOT / "conf").rglob("*.yaml"), ROOT / "nemo_duplex" / "config.py"]
-    named = {name for path in sources for name in re.findall(r"_target_\W+([\w.]+)", path.read_text(encoding="utf-8"))}
+    named = {
+        name for path in sources for name in re.findall(r"_target_\W+(\w+\.[\w.]+)", path.read_text(encoding="utf-8"))
+    }
     assert named <= CODEC_TARGETS
 
 

@@ -1,5 +1,7 @@
 """Sessions streamed through a scripted engine, and their scores, come out as planned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from lhotse import CutSet, MonoCut, SupervisionSegment
@@ -77,6 +79,17 @@ def test_scores_are_as_planned(sessions):
     assert (mute.expected, mute.user_turns, mute.agent_turns) == (1, 2, 0)
     assert scores[0].pairs == [("It is Paris!", "it is paris"), ("Hello.", "it is rome")]
     assert scores[1].pairs == scores[2].pairs == []
+
+
+def test_only_whole_answers_are_compared(sessions):
+    """Without the barge-in's late stop the agent's answer is whole, but the reference's is not; and the other way round."""
+    _, barged, _ = stream(sessions).sessions
+    early = replace(barged, agent_turns=[(2.24, 3.9), barged.agent_turns[1]])
+    assert score_session(early, CLOCK, -40.0).pairs == []
+    known = replace(barged, held_out=replace(barged.held_out, whole=[True, True]))
+    assert score_session(known, CLOCK, -40.0).pairs == []
+    both = replace(early, held_out=known.held_out)
+    assert score_session(both, CLOCK, -40.0).pairs == [("It is Rome.", "it is rome")]
 
 
 def test_barge_in_by_ear_is_later_than_by_text(sessions):

@@ -16,7 +16,7 @@ from torch import nn
 
 from nemo_duplex.config import EvaluateConfig, build
 from nemo_duplex.streaming import evaluation_report as reports
-from nemo_duplex.streaming.evaluation import held_out, score_session
+from nemo_duplex.streaming.evaluation import Pass, held_out, score_session
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "duplex_evaluate.py"
 
@@ -46,6 +46,27 @@ def test_the_most_telling_session_has_a_barge_in(sessions):
         reports.most_telling(done, scores, "nobody")
 
 
+def test_speed_is_of_the_pass_of_one_row_and_for_each_frame():
+    """Three steps of two frames: 60 ms for 160 ms of audio, twice, and one of 200 ms, which is late."""
+    live = Pass(rows=1, frames_per_step=2, frame_delay=1, step_s=[0.06, 0.2, 0.06])
+    report = reports.speed(live, Pass(rows=4, frames_per_step=2, frame_delay=1, step_s=[9.0]), CLOCK)
+    assert report["frame_ms"]["p50"] == near(30.0)
+    assert report["frame_ms"]["late"] == near(1 / 3)
+    assert report["real_time_factor"] == near(0.32 / 0.48)
+    assert report["lag_frames"] == 3
+    assert report["rows"] == {"frame_ms": 1, "quality": 4}
+
+
+def test_the_user_is_on_the_left_and_the_agent_on_the_right_as_heard(sessions, tmp_path):
+    """The user ticks at 0 s, the agent is heard from frame 30 on; the whole session is in the file."""
+    reports.write_conversation(stream(sessions).sessions[1], CLOCK, tmp_path / "conversation.wav")
+    sound, rate = soundfile.read(tmp_path / "conversation.wav")
+    assert (rate, sound.shape) == (CLOCK.agent_sample_rate, (131 * CLOCK.agent_hop, 2))
+    assert np.abs(sound[:, 0]).argmax() < CLOCK.agent_hop and np.abs(sound[:, 0]).max() > 0.01
+    loud = np.flatnonzero(np.abs(sound[:, 1]) > 0.1) // CLOCK.agent_hop
+    assert (loud[0], loud[-1]) == (30, 111)
+
+
 def test_parameters_are_counted_by_part_and_shared_ones_once():
     table = nn.Linear(4, 3, bias=False)
     net = SimpleNamespace(
@@ -67,6 +88,24 @@ def test_stages_of_before_are_read_or_named(tmp_path):
         reports.read_stages(str(path))
     with pytest.raises(ValueError, match="no such file"):
         reports.read_stages(str(tmp_path / "absent.json"))
+
+
+@pytest.mark.parametrize("frames_per_step", [1, 2])
+def test_the_judge_hears_each_whole_turn_where_it_sounds(sessions, frames_per_step):
+    """Two turns ended and were not interrupted, of 20 frames each; their sound lags by the step and the codes' delay."""
+    heard, stages_s = [], {}
+
+    def word_error_rate(pieces, rate):
+        heard.extend(pieces)
+        return 0.25
+
+    done = stream(sessions, 2, frames_per_step)
+    judge = SimpleNamespace(word_error_rate=word_error_rate)
+    assert reports.intelligibility(done, CLOCK, judge, stages_s) == {"wer": 0.25, "count": 2}
+    assert [(text, len(audio)) for text, audio in heard] == [("it is paris", 20 * CLOCK.agent_hop)] * 2
+    for _, audio in heard:
+        assert np.abs(audio).reshape(20, -1).max(axis=1).min() > 0.1
+    assert list(stages_s) == ["intelligibility"]
 
 
 def test_what_could_not_be_measured_is_null_and_a_dash(tmp_path):
@@ -143,14 +182,11 @@ def test_the_script_writes_the_report_the_sound_and_the_picture(script, cuts, tm
     assert report["parameters"] == {"encoder": 6, "llm": 2, "heads": 4, "codec": 4}
     assert report["state_bytes"] == 4321
     assert 0.01 < report["peak_rss_gb"] < 100
-    assert report["stages_s"].keys() == {"train", "restore", "stream", "stream_alone", "intelligibility"}
+    assert report["stages_s"].keys() == {"train", "restore", "stream", "stream_alone"}
     assert report["stages_s"]["stream"] > 0
     assert report["rows"] == {"frame_ms": 1, "quality": 2}
     assert report["shown"] == "session-1"
 
-    sound, rate = soundfile.read(tmp_path / "out" / "conversation.wav")
-    assert (rate, sound.shape) == (CLOCK.agent_sample_rate, (131 * CLOCK.agent_hop, 2))
-    loud = np.flatnonzero(np.abs(sound[:, 1]) > 0.1) // CLOCK.agent_hop
-    assert (loud[0], loud[-1]) == (30, 111)
+    assert soundfile.info(tmp_path / "out" / "conversation.wav").channels == 2
     assert (tmp_path / "out" / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert "turn_taking.recall" in capsys.readouterr().out
