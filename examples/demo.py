@@ -27,13 +27,17 @@ console = Console()
 
 @dataclass(frozen=True)
 class Stage:
-    """script: an example; config: its yaml in conf/demo; result: what it leaves in the demo's folder; quick: shorter settings."""
+    """script: an example; config: its yaml in conf/demo; result: what it leaves in the demo's folder.
+
+    quick: settings that make it short; always: settings of every run, with {folder} for the demo's folder.
+    """
 
     name: str
     script: str
     config: str
     result: str
     quick: tuple[str, ...]
+    always: tuple[str, ...] = ()
 
 
 HIBARI = "[{name: low, warp: 0.78}, {name: deep, warp: 0.85}, {name: bright, warp: 1.16}, {name: fast, warp: 1.08}]"
@@ -48,7 +52,7 @@ STAGES = (
     Stage("codec", "voice_codec_finetune.py", "voice_codec", "codec/voice_tiny.nemo", ("steps=20", "validate_every=20")),
     Stage("codes", "duplex_encode_codes.py", "encode", "shar/held_out", ()),
     Stage("train", "duplex_train.py", "train", "duplex_tiny.nemo", ("trainer.max_steps=8", "model.optim.sched.warmup_steps=2")),
-    Stage("evaluate", "duplex_evaluate.py", "evaluate", "report.json", ("sessions=2", "rows=2")),
+    Stage("evaluate", "duplex_evaluate.py", "evaluate", "report.json", ("sessions=2", "rows=2"), ("stages={folder}/stages_s.json",)),
 )
 
 
@@ -75,7 +79,7 @@ def run(stages: tuple[Stage, ...], folder: Path, quick: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record, fingerprint = Record(folder), ""
     for stage in stages:
-        overrides = stage.quick if quick else ()
+        overrides = (*(stage.quick if quick else ()), *(item.format(folder=folder) for item in stage.always))
         settings = "\n".join([fingerprint, stage.script, (CONF / f"{stage.config}.yaml").read_text(), *overrides])
         fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         finished = stage.name in record.done and record.done[stage.name]["fingerprint"] == fingerprint

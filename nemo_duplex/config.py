@@ -330,7 +330,9 @@ def build(schema: type, values: Any = None) -> Any:
         ValueError: for an unknown key or a value of the wrong type, naming it.
     """
     try:
-        return OmegaConf.merge(OmegaConf.structured(schema), values if values is not None else {})
+        # plain first: a typed section would bring keys of its own along
+        plain = OmegaConf.to_container(values, resolve=True) if isinstance(values, DictConfig) else values
+        return OmegaConf.merge(OmegaConf.structured(schema), plain if plain is not None else {})
     except OmegaConfBaseException as error:
         raise ValueError(
             f"{schema.__name__}: {str(error).splitlines()[0]} (key {error.full_key!r}). "

@@ -59,7 +59,9 @@ def save_timeline(picture: Picture, path: str | Path) -> None:
 
     drawn = BytesIO()
     draw(picture).savefig(drawn, format="png", dpi=100)
-    Image.open(drawn).convert("RGB").quantize(PNG_COLORS, Image.Quantize.MAXCOVERAGE).save(path, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(PNG_COLORS, Image.Quantize.MAXCOVERAGE).save(
+        path, format="png", optimize=True
+    )
 
 
 def draw(picture: Picture) -> "Figure":

@@ -61,11 +61,10 @@ def write_split(cuts: list[Cut], codec: Codec, folder: Path, clock: FrameClock, 
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder.parent) as parent:
         part = Path(parent) / folder.name
         part.mkdir()
-        with SharWriter(part, FIELDS, shard_size=shard_size) as writer, tqdm(total=len(cuts), desc=folder.name, unit="cut") as bar:
-            for start in range(0, len(cuts), batch):
+        with SharWriter(part, FIELDS, shard_size=shard_size) as writer:
+            for start in tqdm(range(0, len(cuts), batch), desc=folder.name, unit="batch"):
                 for cut in with_codes(cuts[start : start + batch], codec, clock):
                     writer.write(cut)
-                    bar.update()
         part.rename(folder)
 
 
