@@ -47,12 +47,33 @@ STAGES = (
         "duplex_prepare_data.py",
         "prepare",
         "data/train.jsonl.gz",
-        ("sessions=16", "held_out_sessions=2", "turns=[2,2]", f"user_voices={HIBARI}", "held_out_voices=[{name: low2, warp: 0.92}]"),
+        (
+            "sessions=16",
+            "held_out_sessions=2",
+            "turns=[2,2]",
+            f"user_voices={HIBARI}",
+            "held_out_voices=[{name: low2, warp: 0.92}]",
+        ),
     ),
-    Stage("codec", "voice_codec_finetune.py", "voice_codec", "codec/voice_tiny.nemo", ("steps=20", "validate_every=20")),
+    Stage(
+        "codec", "voice_codec_finetune.py", "voice_codec", "codec/voice_tiny.nemo", ("steps=20", "validate_every=20")
+    ),
     Stage("codes", "duplex_encode_codes.py", "encode", "shar/held_out", ()),
-    Stage("train", "duplex_train.py", "train", "duplex_tiny.nemo", ("trainer.max_steps=8", "model.optim.sched.warmup_steps=2")),
-    Stage("evaluate", "duplex_evaluate.py", "evaluate", "report.json", ("sessions=2", "rows=2"), ("stages={folder}/stages_s.json",)),
+    Stage(
+        "train",
+        "duplex_train.py",
+        "train",
+        "duplex_tiny.nemo",
+        ("trainer.max_steps=8", "model.optim.sched.warmup_steps=2"),
+    ),
+    Stage(
+        "evaluate",
+        "duplex_evaluate.py",
+        "evaluate",
+        "report.json",
+        ("sessions=2", "rows=2"),
+        ("stages={folder}/stages_s.json",),
+    ),
 )
 
 
@@ -89,17 +110,30 @@ def run(stages: tuple[Stage, ...], folder: Path, quick: bool) -> None:
         console.rule(f"[bold]{stage.name}[/]: examples/{stage.script}")
         record.write_seconds(folder / "stages_s.json")
         started = time.perf_counter()
-        command = [sys.executable, str(EXAMPLES / stage.script), f"--config-path={CONF}", f"--config-name={stage.config}"]
+        command = [
+            sys.executable,
+            str(EXAMPLES / stage.script),
+            f"--config-path={CONF}",
+            f"--config-name={stage.config}",
+        ]
         done = subprocess.run([*command, *overrides], env=_environment(folder), check=False)  # noqa: S603
         if done.returncode:
-            sys.exit(f"stage {stage.name} failed ({done.returncode}); what is finished is kept: run the demo again to go on")
+            sys.exit(
+                f"stage {stage.name} failed ({done.returncode}); what is finished is kept: run the demo again to go on"
+            )
         record.keep(stage.name, fingerprint, time.perf_counter() - started)
 
 
 def _environment(folder: Path) -> dict[str, str]:
     """The stages import the package from here, write to `folder` and reach no hub."""
     path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "DEMO_DIR": str(folder), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "DEMO_DIR": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def summary(folder: Path) -> Table:

@@ -8,6 +8,7 @@ Writes report.json, conversation.wav (user left, agent right) and timeline.png t
 
 from pathlib import Path
 
+import torch
 from nemo.core.config import hydra_runner
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,7 @@ from nemo_duplex.streaming.evaluation import read_held_out, score_session, strea
 
 @hydra_runner(config_path="../conf/demo", config_name="evaluate", schema=EvaluateConfig)
 def main(config):
+    torch.set_num_threads(config.threads)
     output, stages_s = Path(config.output), reports.read_stages(config.stages)
     judge = SpeechJudge() if config.intelligibility else None
     with reports.timed(stages_s, "restore"):

@@ -271,7 +271,9 @@ class AudioCodecConfig:
     time_domain_loss_scale: float = 0.0
     commit_loss_scale: float = 0.0
     clip_grad_norm: float | None = None
-    optim: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.Adam", "lr": 2e-4, "betas": [0.8, 0.99]})
+    optim: dict[str, Any] = field(
+        default_factory=lambda: {"_target_": "torch.optim.Adam", "lr": 2e-4, "betas": [0.8, 0.99]}
+    )
 
 
 @dataclass
@@ -309,7 +311,8 @@ class EvaluateConfig:
     model: a `.nemo`; cuts: a Shar directory or a cut manifest; output: directory of the report. `sessions` of the cuts are
     streamed, `rows` beside each other; `frame_ms` is measured on one of them alone. `show` names the session of the picture.
     `stages`: a json of stage name -> seconds to merge into the report. `silence_dbfs`: the agent's audio counts as silent
-    below it. `intelligibility`: Whisper tiny.en from packages listens to the agent.
+    below it. `intelligibility`: Whisper tiny.en from packages listens to the agent. `threads`: of torch on the CPU; small
+    nets are fastest with one, and two on a busy machine of two cores took five times as long for each frame.
     """
 
     model: str = MISSING
@@ -317,6 +320,7 @@ class EvaluateConfig:
     output: str = MISSING
     sessions: int = 24
     rows: int = 4
+    threads: int = 1
     show: str | None = None
     stages: str | None = None
     silence_dbfs: float = -40.0

@@ -35,9 +35,15 @@ class DuplexBatch:
 
     def __post_init__(self):
         rows, frames = self.agent_text.shape
-        for name, got in (("user_audio", self.user_audio.shape[0]), ("agent_codes", self.agent_codes.shape[0]), ("ids", len(self.ids))):
+        for name, got in (
+            ("user_audio", self.user_audio.shape[0]),
+            ("agent_codes", self.agent_codes.shape[0]),
+            ("ids", len(self.ids)),
+        ):
             assert got == rows, f"expected {rows} rows in {name}, got {got}"
-        assert self.agent_codes.shape[1] == frames, f"expected {frames} frames of codes, got {self.agent_codes.shape[1]}"
+        assert self.agent_codes.shape[1] == frames, (
+            f"expected {frames} frames of codes, got {self.agent_codes.shape[1]}"
+        )
 
     def to(self, device, non_blocking: bool = False) -> "DuplexBatch":
         """The same batch with every tensor on `device`."""

@@ -51,7 +51,9 @@ class DuplexLoss(nn.Module):
         text = F.cross_entropy(logits.text.float().transpose(1, 2), labels, reduction="none")
         text = (text * weights).sum() / weights.sum()
         wanted = streams.codes_label.masked_fill(~mask[..., None], IGNORED)
-        codes = F.cross_entropy(logits.codes.float().flatten(0, 2), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+        codes = F.cross_entropy(
+            logits.codes.float().flatten(0, 2), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+        )
         codes = codes.view(wanted.shape).sum(dim=(0, 1)) / mask.sum()
         total = self.config.text * text + self.config.codebook * codes.sum()
         return DuplexLossParts(total / (self.config.text + self.config.codebook * codes.numel()), text, codes)

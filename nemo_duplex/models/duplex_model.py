@@ -13,8 +13,8 @@ from nemo.collections.tts.models.audio_codec import AudioCodecModel
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
-from nemo.utils import AppState
 from nemo.package_info import __version__ as nemo_version
+from nemo.utils import AppState
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.config import ModelConfig, build, clock_from
@@ -61,7 +61,12 @@ class DuplexModel(ModelPT):
         self.register_nemo_submodule("codec_model", "codec_model", self._open_codec())
         self.code_tokens = CodeTokens(self.codec_model.codebook_size)
         self.net = DuplexNet(
-            config, self.clock, self.tokenizer.tokens, self.tokenizer.vocabulary, self.codec_model.num_codebooks, self.code_tokens
+            config,
+            self.clock,
+            self.tokenizer.tokens,
+            self.tokenizer.vocabulary,
+            self.codec_model.num_codebooks,
+            self.code_tokens,
         )
         self.loss = DuplexLoss(config.loss, self.tokenizer.tokens)
         if not restoring:
@@ -114,12 +119,20 @@ class DuplexModel(ModelPT):
                 f"sessions {batch.ids[:3]}: codes of {codebooks} codebooks up to {size - 1}; the model's codec has "
                 f"{self.codec_model.num_codebooks} of {self.code_tokens.size}: encode the cuts with the model's codec"
             )
-        streams = to_streams(batch, self.cfg.code_delay, self.cfg.code_boundaries, self.tokenizer.tokens, self.code_tokens)
+        streams = to_streams(
+            batch, self.cfg.code_delay, self.cfg.code_boundaries, self.tokenizer.tokens, self.code_tokens
+        )
         return self.loss(self.net(batch.user_audio, streams.text_input, streams.codes_input), streams)
 
     def _log_parts(self, stage: str, loss: DuplexLossParts, batch: DuplexBatch) -> None:
-        values = {f"{stage}_loss": loss.total, f"{stage}_text_loss": loss.text, f"{stage}_codes_loss": loss.codes.mean()}
-        self.log_dict(values, prog_bar=True, batch_size=len(batch.ids), on_step=stage == "train", on_epoch=stage == "val")
+        values = {
+            f"{stage}_loss": loss.total,
+            f"{stage}_text_loss": loss.text,
+            f"{stage}_codes_loss": loss.codes.mean(),
+        }
+        self.log_dict(
+            values, prog_bar=True, batch_size=len(batch.ids), on_step=stage == "train", on_epoch=stage == "val"
+        )
 
     def transfer_batch_to_device(self, batch: DuplexBatch, device: torch.device, dataloader_idx: int) -> DuplexBatch:
         return batch.to(device)
@@ -150,13 +163,17 @@ class DuplexModel(ModelPT):
         return []
 
     @classmethod
-    def restore_from(cls, restore_path: str, *args, save_restore_connector: SaveRestoreConnector | None = None, **kwargs):
+    def restore_from(
+        cls, restore_path: str, *args, save_restore_connector: SaveRestoreConnector | None = None, **kwargs
+    ):
         """As NeMo's restore_from, through the connector that refuses what a stranger's file must not do."""
         connector = save_restore_connector or DuplexSaveRestoreConnector()
         return super().restore_from(restore_path, *args, save_restore_connector=connector, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, model_name: str, *args, save_restore_connector: SaveRestoreConnector | None = None, **kwargs):
+    def from_pretrained(
+        cls, model_name: str, *args, save_restore_connector: SaveRestoreConnector | None = None, **kwargs
+    ):
         """A model by path (`x.nemo`), by its name in `list_available_models`, or by its Hugging Face name `owner/name`.
 
         Raises:
@@ -165,6 +182,8 @@ class DuplexModel(ModelPT):
         connector = save_restore_connector or DuplexSaveRestoreConnector()
         if model_name.endswith(".nemo"):
             if not os.path.isfile(model_name):
-                raise FileNotFoundError(f"{os.path.abspath(model_name)}: no such file; give the path of a .nemo or a published name")
+                raise FileNotFoundError(
+                    f"{os.path.abspath(model_name)}: no such file; give the path of a .nemo or a published name"
+                )
             return cls.restore_from(model_name, *args, save_restore_connector=connector, **kwargs)
         return super().from_pretrained(model_name, *args, save_restore_connector=connector, **kwargs)

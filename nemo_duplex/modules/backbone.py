@@ -124,7 +124,13 @@ class SdpaCore(MegatronModule):
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         grouped = query.shape[1] != key.shape[1]
         out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=self.scale, enable_gqa=grouped
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None,
+            scale=self.scale,
+            enable_gqa=grouped,
         )
         return out.permute(2, 0, 1, 3).flatten(2)
 
@@ -224,7 +230,12 @@ class Backbone(nn.Module):
         """The state of `batch` fresh sessions."""
         attention = self.gpt.decoder.layers[0].self_attention
         weight = attention.linear_qkv.weight
-        shape = (self.config.context_frames, batch, attention.num_query_groups_per_partition, attention.hidden_size_per_attention_head)
+        shape = (
+            self.config.context_frames,
+            batch,
+            attention.num_query_groups_per_partition,
+            attention.hidden_size_per_attention_head,
+        )
         make = lambda: [weight.new_zeros(shape) for _ in range(self.config.layers)]  # noqa: E731
         return BackboneState(make(), make(), torch.zeros(batch, dtype=torch.long, device=weight.device), 0)
 

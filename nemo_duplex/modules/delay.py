@@ -30,14 +30,18 @@ def mark_boundaries(codes: Tensor, text: Tensor, text_tokens: TextTokens, code_t
     return codes.masked_fill((text == text_tokens.eos)[..., None], code_tokens.eos)
 
 
-def to_streams(batch: DuplexBatch, delay: int, boundaries: bool, text_tokens: TextTokens, code_tokens: CodeTokens) -> DuplexStreams:
+def to_streams(
+    batch: DuplexBatch, delay: int, boundaries: bool, text_tokens: TextTokens, code_tokens: CodeTokens
+) -> DuplexStreams:
     """Puts a batch on the clock: delays the codes and derives the inputs from the labels.
 
     Raises:
         ValueError: when the batch is shorter than the delay.
     """
     if batch.agent_text.shape[1] <= delay:
-        raise ValueError(f"a batch of {batch.agent_text.shape[1]} frames is not longer than the code delay of {delay}: use longer sessions")
+        raise ValueError(
+            f"a batch of {batch.agent_text.shape[1]} frames is not longer than the code delay of {delay}: use longer sessions"
+        )
     codes = batch.agent_codes
     if boundaries:
         codes = mark_boundaries(codes, batch.agent_text, text_tokens, code_tokens)

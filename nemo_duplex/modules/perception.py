@@ -53,7 +53,9 @@ class PerceptionState(State):
     adapter: ConformerState = rows_on(1)
 
 
-def _conformer(config: EncoderConfig, feat_in: int, layers: int, heads: int, dropout: float, subsampling: int) -> ConformerEncoder:
+def _conformer(
+    config: EncoderConfig, feat_in: int, layers: int, heads: int, dropout: float, subsampling: int
+) -> ConformerEncoder:
     return ConformerEncoder(
         feat_in=feat_in,
         n_layers=layers,
@@ -105,7 +107,9 @@ class Perception(nn.Module):
         super().__init__()
         left, right = config.encoder.att_context
         if left % (right + 1):
-            raise ValueError(f"att_context [{left}, {right}]: the left context must be a multiple of {right + 1}, as NeMo's chunks are")
+            raise ValueError(
+                f"att_context [{left}, {right}]: the left context must be a multiple of {right + 1}, as NeMo's chunks are"
+            )
         self.clock = clock
         self.frames_per_step = right + 1
         self.preprocessor = AudioToMelSpectrogramPreprocessor(
@@ -160,7 +164,9 @@ class Perception(nn.Module):
             ValueError: when the samples are not whole steps of `frames_per_step` frames (only the last call may be odd).
         """
         if audio.shape[1] % self.clock.user_hop or not audio.shape[1]:
-            raise ValueError(f"expected whole frames of {self.clock.user_hop} user samples, got {audio.shape[1]} samples: pad with silence")
+            raise ValueError(
+                f"expected whole frames of {self.clock.user_hop} user samples, got {audio.shape[1]} samples: pad with silence"
+            )
         state = state or self.initial_state(audio.shape[0])
         x = self._subsample(self._mel(audio, state), state)
         x = _advance(self.encoder, x, state.encoder, bypass=True)

@@ -30,7 +30,9 @@ class DuplexEngine:
         frame_delay: frames by which the codes lag the text (the model's `code_delay`).
     """
 
-    def __init__(self, net: DuplexNet, codec: Codec, clock: FrameClock, rows: int, sampling: SamplingConfig, frame_delay: int = 1):
+    def __init__(
+        self, net: DuplexNet, codec: Codec, clock: FrameClock, rows: int, sampling: SamplingConfig, frame_delay: int = 1
+    ):
         if rows < 1:
             raise ValueError(f"rows must be at least 1, got {rows}")
         check_sampling(sampling)
@@ -117,7 +119,9 @@ class DuplexEngine:
     def _check_audio(self, audio: Tensor) -> None:
         expected = (self.rows, self.samples_per_step)
         if tuple(audio.shape) != expected or not audio.is_floating_point():
-            raise ValueError(f"expected float samples {list(expected)} (rows, samples), got {audio.dtype} {list(audio.shape)}")
+            raise ValueError(
+                f"expected float samples {list(expected)} (rows, samples), got {audio.dtype} {list(audio.shape)}"
+            )
         bad = ~torch.isfinite(audio).all(dim=1)
         if bad.any():
             raise ValueError(f"row {int(bad.nonzero()[0])} has samples that are not finite: send silence instead")

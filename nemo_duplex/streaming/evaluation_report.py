@@ -19,6 +19,7 @@ from time import perf_counter
 
 import numpy as np
 import soundfile
+import torch
 from torch import nn
 
 from nemo_duplex.clock import FrameClock
@@ -85,6 +86,7 @@ def speed(live: Pass, quality_pass: Pass, clock: FrameClock) -> dict:
         "frames_per_step": frames,
         "lag_frames": live.lag_frames,
         "rows": {"frame_ms": live.rows, "quality": quality_pass.rows},
+        "threads": torch.get_num_threads(),
     }
 
 

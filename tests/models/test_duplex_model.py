@@ -78,7 +78,9 @@ model = ModelPT.restore_from({saved!r}, map_location="cpu").eval()
 print(type(model).__module__, float(model.net.heads.linear.weight.double().sum()))
 """
     run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(
+        run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )  # noqa: S603
     assert done.returncode == 0, done.stderr[-2000:]
     name, total = done.stdout.split()[-2:]
     assert name == "nemo_duplex.models.duplex_model"

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tiny import cuts_of
 
 from nemo_duplex.config import BackboneConfig
 from nemo_duplex.modules.backbone import Backbone
-from tiny import cuts_of
 
 FRAMES = 45
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tiny import CLOCK, CODES, TEXT, cuts_of, random_batch, tiny_net
 
 from nemo_duplex.config import LossConfig
 from nemo_duplex.losses.duplex_loss import DuplexLoss
 from nemo_duplex.modules.delay import to_streams
-from tiny import CLOCK, CODES, TEXT, cuts_of, random_batch, tiny_net
 
 FRAMES = 24
 GOLDEN_LOSS = 6.5169
@@ -114,5 +114,7 @@ def test_overfits_one_batch():
 def test_every_weight_learns():
     net, batch = tiny_net().train(), random_batch()
     streams = streams_of(batch)
-    DuplexLoss(LossConfig(), TEXT)(net(batch.user_audio, streams.text_input, streams.codes_input), streams).total.backward()
+    DuplexLoss(LossConfig(), TEXT)(
+        net(batch.user_audio, streams.text_input, streams.codes_input), streams
+    ).total.backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tiny import CLOCK, cuts_of, tiny_config
 
 from nemo_duplex.modules.perception import Perception
-from tiny import CLOCK, cuts_of, tiny_config
 
 FRAMES = 90  # longer than the encoder's left context of 70 frames
 
@@ -18,7 +18,9 @@ def audio(rows: int = 3, frames: int = FRAMES) -> torch.Tensor:
     return torch.randn(rows, frames * CLOCK.user_hop, generator=torch.Generator().manual_seed(2)) * 0.1
 
 
-@pytest.mark.parametrize(("look_ahead", "piece"), [(0, 1), (0, 3), (0, 7), (0, FRAMES), (1, 2), (1, 4), (1, 14), (1, FRAMES)])
+@pytest.mark.parametrize(
+    ("look_ahead", "piece"), [(0, 1), (0, 3), (0, 7), (0, FRAMES), (1, 2), (1, 4), (1, 14), (1, FRAMES)]
+)
 @torch.inference_mode()
 def test_streamed_equals_offline(look_ahead, piece):
     module, signal = perception(look_ahead), audio()

@@ -32,7 +32,9 @@ def test_a_row_does_not_depend_on_its_neighbours():
 def test_top_k_keeps_the_k_best():
     best = logits(1).topk(2).indices
     for seed in range(20):
-        assert all(int(got) in allowed.tolist() for got, allowed in zip(draw(1, [seed], top_k=2)[0], best[0], strict=True))
+        assert all(
+            int(got) in allowed.tolist() for got, allowed in zip(draw(1, [seed], top_k=2)[0], best[0], strict=True)
+        )
 
 
 @pytest.mark.parametrize("bad", [{"text_temperature": -1}, {"codes_temperature": -0.1}, {"top_k": -2}])

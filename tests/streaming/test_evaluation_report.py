@@ -185,6 +185,7 @@ def test_the_script_writes_the_report_the_sound_and_the_picture(script, cuts, tm
     assert report["stages_s"].keys() == {"train", "restore", "stream", "stream_alone"}
     assert report["stages_s"]["stream"] > 0
     assert report["rows"] == {"frame_ms": 1, "quality": 2}
+    assert report["threads"] == 1
     assert report["shown"] == "session-1"
 
     assert soundfile.info(tmp_path / "out" / "conversation.wav").channels == 2
