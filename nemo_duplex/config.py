@@ -56,7 +56,12 @@ class AdapterConfig:
 
 @dataclass
 class PerceptionConfig:
+    """mel_mean, mel_std: constants of the log-mel. 0 and 1 for NeMo's pretrained encoders, which saw it as it is; an encoder
+    that starts at random hears words much sooner with about -8 and 4, for digital silence lies at -16.6."""
+
     mels: int = 80
+    mel_mean: float = 0.0
+    mel_std: float = 1.0
     dither: float = 1e-5
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)

@@ -19,6 +19,8 @@ def tiny_config(look_ahead: int = 0, context_frames: int = 64, **changes) -> Dic
     """A model section of two layers everywhere and no dropout."""
     base = {
         "perception": {
+            "mel_mean": -8.0,
+            "mel_std": 4.0,
             "encoder": {
                 "layers": 2,
                 "width": 32,

@@ -5,6 +5,7 @@
 Boundary: what happens on the clock is in modules/; streaming is in streaming/; safe files are in parts/checkpoint.py.
 """
 
+import copy
 import os
 
 import torch
@@ -50,7 +51,7 @@ class DuplexModel(ModelPT):
             check_model_config(cfg)
         config = build(ModelConfig, cfg)
         config.target, config.nemo_version = f"{type(self).__module__}.{type(self).__qualname__}", nemo_version
-        sources = {name: config[name] for name in ("train_ds", "validation_ds")}
+        sources = {name: copy.deepcopy(config[name]) for name in ("train_ds", "validation_ds")}
         for name in sources:
             config[name] = None  # NeMo would build the loaders before the modules
         super().__init__(cfg=config, trainer=trainer)

@@ -111,6 +111,7 @@ class Perception(nn.Module):
                 f"att_context [{left}, {right}]: the left context must be a multiple of {right + 1}, as NeMo's chunks are"
             )
         self.clock = clock
+        self.mel_mean, self.mel_std = config.mel_mean, config.mel_std
         self.frames_per_step = right + 1
         self.preprocessor = AudioToMelSpectrogramPreprocessor(
             sample_rate=clock.user_sample_rate,
@@ -149,7 +150,7 @@ class Perception(nn.Module):
         """The state of `batch` fresh sessions: silence."""
         like = self.projection.weight
         featurizer = self.preprocessor.featurizer
-        silence = math.log(featurizer.log_zero_guard_value_fn(torch.zeros(1)))
+        silence = (math.log(featurizer.log_zero_guard_value_fn(torch.zeros(1))) - self.mel_mean) / self.mel_std
         caches = [
             ConformerState(*conformer.get_initial_cache_state(batch, dtype=like.dtype, device=like.device))
             for conformer in (self.encoder, self.adapter)
@@ -179,7 +180,8 @@ class Perception(nn.Module):
         state.samples = window[:, -self._history :].clone()
         lengths = torch.full((window.shape[0],), window.shape[1], dtype=torch.long, device=window.device)
         mel, _ = self.preprocessor(input_signal=window, length=lengths)
-        return mel[:, :, MEL_EDGE : MEL_EDGE + audio.shape[1] // self._mel_hop]
+        new = mel[:, :, MEL_EDGE : MEL_EDGE + audio.shape[1] // self._mel_hop]
+        return (new - self.mel_mean) / self.mel_std
 
     def _subsample(self, mel: Tensor, state: PerceptionState) -> Tensor:
         """[B, mels, 8T] -> [B, T, d] with NeMo's own subsampling layers."""

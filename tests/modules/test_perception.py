@@ -38,7 +38,8 @@ def test_matches_nemo_offline_forward():
     lead = 4  # frames of silence: more than the reach of the subsampling
     padded = torch.cat([torch.zeros(1, lead * CLOCK.user_hop + 200), signal], dim=1)
     mel, count = module.preprocessor(input_signal=padded, length=torch.tensor([padded.shape[1]]))
-    subsampled, _ = module.encoder.pre_encode(x=mel[:, :, : int(count)].transpose(1, 2), lengths=count)
+    mel = (mel[:, :, : int(count)] - module.mel_mean) / module.mel_std
+    subsampled, _ = module.encoder.pre_encode(x=mel.transpose(1, 2), lengths=count)
     ours = module._subsample(module._mel(signal, state := module.initial_state(1)), state)
     assert (subsampled[:, lead + 1 :] - ours).abs().max() <= 1e-4
     encoded, _ = module.encoder(audio_signal=ours, length=torch.tensor([20]), bypass_pre_encode=True)
@@ -58,7 +59,7 @@ def test_causal(look_ahead, first):
     difference = (module(changed) - module(signal)).abs().amax(dim=(0, 2))
     heard = first - first % module.frames_per_step
     assert difference[:heard].max() <= 1e-5
-    assert difference[heard] > 1e-3
+    assert difference[heard] > 1e-4
 
 
 @torch.inference_mode()
