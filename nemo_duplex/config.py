@@ -235,6 +235,7 @@ class EncodeConfig:
     output: str = MISSING
     shard_size: int = 100
     batch: int = 8
+    silence_outside_turns: bool = True
     clock: ClockConfig = field(default_factory=ClockConfig)
 
 

@@ -22,10 +22,11 @@ from nemo_duplex.config import ModelConfig, build, clock_from
 from nemo_duplex.data.dataset import DuplexDataset, make_loader
 from nemo_duplex.data.text_stream import TextTokenizer
 from nemo_duplex.losses.duplex_loss import DuplexLoss, DuplexLossParts
-from nemo_duplex.modules.codec import Codec, load_codec
+from nemo_duplex.modules.codec import Codec
 from nemo_duplex.modules.delay import to_streams
 from nemo_duplex.modules.duplex_net import DuplexNet
 from nemo_duplex.parts.checkpoint import DuplexSaveRestoreConnector, check_model_config
+from nemo_duplex.parts.codec_file import load_codec
 from nemo_duplex.streams import DuplexBatch
 from nemo_duplex.tokens import CodeTokens
 

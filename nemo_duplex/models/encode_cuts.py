@@ -27,12 +27,54 @@ from nemo_duplex.clock import FrameClock
 from nemo_duplex.config import EncodeConfig, clock_from
 from nemo_duplex.data.files import PARTIAL, atomic
 from nemo_duplex.data.manifest import validate_cut
-from nemo_duplex.modules.codec import Codec, load_codec
+from nemo_duplex.modules.codec import Codec
+from nemo_duplex.parts.codec_file import load_codec
 
 SPLITS = ("train", "held_out")
 FIELDS = {"recording": "wav", "target_audio": "wav", "agent_codes": "numpy"}
 
 log = logging.getLogger(__name__)
+
+
+class CutEncoder:
+    """Attaches the agent's codes to cuts.
+
+    Args:
+        codec, clock: of the model that will be trained.
+        silence_outside_turns: whether frames in which the agent has no turn get the codes of silence. NanoCodec's encoder
+            sees 0.4 s ahead: without this the codes of the silence before a turn tell the turn, and a model learns to
+            expect there what nobody will give it live.
+    """
+
+    def __init__(self, codec: Codec, clock: FrameClock, silence_outside_turns: bool):
+        self.codec = codec
+        self.clock = clock
+        self.silence = codec.silence_codes().int().cpu() if silence_outside_turns else None
+
+    def __call__(self, cuts: list[Cut]) -> list[Cut]:
+        """The cuts with `agent_codes` [T, Q] int32, a TemporalArray on the clock, so that truncation follows it."""
+        audio = [torch.from_numpy(np.ascontiguousarray(cut.load_target_audio()[0])) for cut in cuts]
+        samples = torch.tensor([len(row) for row in audio])
+        device = next(self.codec.parameters()).device
+        codes = self.codec.encode(pad_sequence(audio, batch_first=True).to(device), samples.to(device)).int().cpu()
+        return [
+            self._attach(cut, row[: self.clock.agent_frames(int(count))])
+            for cut, row, count in zip(cuts, codes, samples, strict=True)
+        ]
+
+    def _attach(self, cut: Cut, codes: torch.Tensor) -> Cut:
+        if self.silence is not None:
+            codes = torch.where(_in_a_turn(cut, len(codes), self.clock)[:, None], codes, self.silence)
+        return cut.attach_tensor("agent_codes", codes, frame_shift=self.clock.frame_s, temporal_dim=0)
+
+
+def _in_a_turn(cut: Cut, frames: int, clock: FrameClock) -> torch.Tensor:
+    """[T] bool, True where the agent has a turn."""
+    inside = torch.zeros(frames, dtype=torch.bool)
+    for turn in cut.supervisions:
+        if turn.speaker == "agent":
+            inside[clock.frame_at(turn.start) : clock.frames_in(turn.end)] = True
+    return inside
 
 
 def encode_splits(config: EncodeConfig) -> None:
@@ -52,10 +94,11 @@ def encode_splits(config: EncodeConfig) -> None:
         for cut in tqdm(cuts, desc=f"{split}: check", unit="cut"):
             validate_cut(cut, clock)
         _write_made_from(Path(config.output) / split, made_from[split])
-        write_split(cuts, codec, Path(config.output) / split, clock, config.shard_size, config.batch)
+        writer = CutEncoder(codec, clock, config.silence_outside_turns)
+        write_split(cuts, writer, Path(config.output) / split, config.shard_size, config.batch)
 
 
-def write_split(cuts: list[Cut], codec: Codec, folder: Path, clock: FrameClock, shard_size: int, batch: int) -> None:
+def write_split(cuts: list[Cut], encoder: CutEncoder, folder: Path, shard_size: int, batch: int) -> None:
     """Writes cuts with their codes as Lhotse Shar to `folder`, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder.parent) as parent:
@@ -63,21 +106,9 @@ def write_split(cuts: list[Cut], codec: Codec, folder: Path, clock: FrameClock, 
         part.mkdir()
         with SharWriter(part, FIELDS, shard_size=shard_size) as writer:
             for start in tqdm(range(0, len(cuts), batch), desc=folder.name, unit="batch"):
-                for cut in with_codes(cuts[start : start + batch], codec, clock):
+                for cut in encoder(cuts[start : start + batch]):
                     writer.write(cut)
         part.rename(folder)
-
-
-def with_codes(cuts: list[Cut], codec: Codec, clock: FrameClock) -> list[Cut]:
-    """The cuts with `agent_codes` [T, Q] int32 attached, a TemporalArray on the clock, so that truncation follows it."""
-    audio = [torch.from_numpy(np.ascontiguousarray(cut.load_target_audio()[0])) for cut in cuts]
-    samples = torch.tensor([len(row) for row in audio])
-    device = next(codec.parameters()).device
-    codes = codec.encode(pad_sequence(audio, batch_first=True).to(device), samples.to(device)).int().cpu()
-    return [
-        cut.attach_tensor("agent_codes", row[: clock.agent_frames(int(count))], frame_shift=clock.frame_s, temporal_dim=0)
-        for cut, row, count in zip(cuts, codes, samples, strict=True)
-    ]
 
 
 def _manifest(config: EncodeConfig, split: str) -> Path:
@@ -89,6 +120,7 @@ def _made_from(config: EncodeConfig, split: str) -> dict:
     return {
         "codec": _digest(codec) if codec.is_file() else config.codec,
         "cuts": _digest(_manifest(config, split)),
+        "silence_outside_turns": config.silence_outside_turns,
     }
 
 

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.clock import FrameClock
 from nemo_duplex.config import VoiceCodecConfig
-from nemo_duplex.modules.codec_file import check_decoder, check_hop, restore_audio_codec
+from nemo_duplex.modules.codec_check import check_decoder, check_hop
+from nemo_duplex.parts.codec_file import restore_audio_codec
 
 STAGES = ("reconstruction", "adversarial")
 LOG_MEL = {"mel_dims": [80], "resolutions": [[1024, 256, 1024]], "log_guard": 1e-5}

@@ -23,7 +23,7 @@ from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecode
 from torch import Tensor, nn
 
 from nemo_duplex.clock import FrameClock
-from nemo_duplex.modules.codec_file import check_decoder, check_hop, drop_training_parts, restore_audio_codec
+from nemo_duplex.modules.codec_check import check_decoder, check_hop, drop_training_parts
 from nemo_duplex.state import State, rows_on
 
 TAIL_FRAMES = 16  # silence after the end while encoding: more than any of NeMo's encoders look ahead
@@ -232,8 +232,3 @@ def _layers_in_order(decoder: CausalHiFiGANDecoder):
             for block in blocks.res_blocks:
                 yield from (block.input_conv, block.skip_conv)
     yield decoder.post_conv
-
-
-def load_codec(path: str, clock: FrameClock) -> Codec:
-    """The codec of `restore_audio_codec`, ready to encode and decode."""
-    return Codec(restore_audio_codec(path), clock)

@@ -56,12 +56,19 @@ class DuplexSaveRestoreConnector(SaveRestoreConnector):
     Args:
         expected: class path that a file must hold (its `target`).
         allowed: class paths that the config of a nested model may name.
+        left_out: sections of the config that are emptied before the check, beside those of the trainer's machine.
     """
 
-    def __init__(self, expected: str = DUPLEX_MODEL, allowed: frozenset[str] = CODEC_TARGETS):
+    def __init__(
+        self,
+        expected: str = DUPLEX_MODEL,
+        allowed: frozenset[str] = CODEC_TARGETS,
+        left_out: frozenset[str] = frozenset(),
+    ):
         super().__init__()
         self.expected = expected
         self.allowed = allowed
+        self.left_out = LOCAL_SECTIONS | left_out
 
     def restore_from(self, calling_cls, *args, **kwargs):
         """As NeMo's. After a refusal the next model is built as usual (NeMo would take it for a restored one).
@@ -86,7 +93,7 @@ class DuplexSaveRestoreConnector(SaveRestoreConnector):
         return super().load_config_and_state_dict(calling_cls, restore_path, chosen, *args, **kwargs)
 
     def _checked_config(self, path: str) -> DictConfig:
-        config = _without_local_sections(read_config(path))
+        config = _without(self.left_out, read_config(path))
         check_model_config(config, self.expected, self.allowed)
         return OmegaConf.create(config)
 
@@ -123,16 +130,16 @@ class DuplexSaveRestoreConnector(SaveRestoreConnector):
 
     def _finish_config(self, path: str) -> None:
         """Drops what belongs to this machine, and refuses now what a restore would refuse later."""
-        config = _without_local_sections(OmegaConf.to_container(OmegaConf.load(path)))
+        config = _without(self.left_out, OmegaConf.to_container(OmegaConf.load(path)))
         check_model_config(config, self.expected, self.allowed)
         OmegaConf.save(OmegaConf.create(config), path)
 
 
-def _without_local_sections(node: Any) -> Any:
-    """The same config with its local sections empty, also those of the configs in it."""
+def _without(sections: frozenset[str], node: Any) -> Any:
+    """The same config with these sections empty, also in the configs inside it."""
     if isinstance(node, dict):
-        return {key: None if key in LOCAL_SECTIONS else _without_local_sections(value) for key, value in node.items()}
-    return [_without_local_sections(value) for value in node] if isinstance(node, list) else node
+        return {key: None if key in sections else _without(sections, value) for key, value in node.items()}
+    return [_without(sections, value) for value in node] if isinstance(node, list) else node
 
 
 def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:

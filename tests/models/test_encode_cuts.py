@@ -14,7 +14,7 @@ from nemo_duplex.config import EncodeConfig, build
 from nemo_duplex.data.manifest import recording_of, write_cuts
 from nemo_duplex.models import encode_cuts
 from nemo_duplex.models.encode_cuts import encode_splits
-from nemo_duplex.modules.codec import load_codec
+from nemo_duplex.parts.codec_file import load_codec
 
 PCM16 = 2**-15
 
@@ -45,7 +45,7 @@ def config(tmp_path):
     write_cuts([session(tmp_path, "h10", 10)], tmp_path / "held_out.jsonl.gz")
     tiny_codec_model().save_to(str(tmp_path / "codec.nemo"))
     values = {"cuts": str(tmp_path), "codec": str(tmp_path / "codec.nemo"), "output": str(tmp_path / "shar"), "batch": 2}
-    return build(EncodeConfig, values)
+    return build(EncodeConfig, {**values, "silence_outside_turns": False})
 
 
 def test_codes_come_back_with_the_cuts(tmp_path, config):
@@ -64,6 +64,26 @@ def test_codes_come_back_with_the_cuts(tmp_path, config):
         assert cut.supervisions[0].text == "hello"
 
 
+def test_silence_outside_turns(tmp_path, config):
+    """The codes before a turn must not tell that it comes (the encoder sees ahead): they are those of silence."""
+    spoken = session(tmp_path, "s20", 20)
+    turn = SupervisionSegment("s20-1", spoken.recording_id, CLOCK.seconds(6), CLOCK.seconds(4.5), text="hi", speaker="agent")
+    spoken.supervisions.append(turn)
+    write_cuts([spoken], tmp_path / "train.jsonl.gz")
+    encode_splits(config)
+    codec, raw = load_codec(config.codec, CLOCK), _codes_of(tmp_path / "shar" / "train", "s20")
+    encode_splits(build(EncodeConfig, {**config, "silence_outside_turns": True, "output": str(tmp_path / "silent")}))
+    codes = _codes_of(tmp_path / "silent" / "train", "s20")
+    assert np.array_equal(codes[6:11], raw[6:11])
+    silent = np.delete(codes, range(6, 11), axis=0)
+    assert np.array_equal(silent, np.broadcast_to(codec.silence_codes().numpy(), silent.shape))
+    assert not np.array_equal(raw[:6], codes[:6])
+
+
+def _codes_of(folder, name):
+    return {cut.id: cut for cut in CutSet.from_shar(in_dir=str(folder))}[name].load_agent_codes()
+
+
 def test_truncation_follows_the_codes(tmp_path, config):
     encode_splits(config)
     cut = next(cut for cut in CutSet.from_shar(in_dir=str(tmp_path / "shar" / "train")) if cut.id == "s16")
@@ -75,7 +95,7 @@ def test_truncation_follows_the_codes(tmp_path, config):
 
 def test_a_finished_split_is_not_made_again(tmp_path, config, monkeypatch):
     encode_splits(config)
-    assert json.loads((tmp_path / "shar" / "train.json").read_text()).keys() == {"codec", "cuts"}
+    assert json.loads((tmp_path / "shar" / "train.json").read_text()).keys() == {"codec", "cuts", "silence_outside_turns"}
     monkeypatch.setattr(encode_cuts, "load_codec", lambda *_: pytest.fail("loaded the codec for nothing"))
     encode_splits(config)
 

@@ -14,7 +14,7 @@ from nemo_duplex.config import VoiceCodecConfig, build
 from nemo_duplex.data.manifest import utterance_cut, write_cuts
 from nemo_duplex.data.utterances import VoiceCrops, WholeUtterances, read_utterances, speech_crop
 from nemo_duplex.models.voice_codec import VoiceCodecModel, audio_codec_config, optimizer_steps
-from nemo_duplex.modules.codec import load_codec
+from nemo_duplex.parts.codec_file import load_codec
 
 CROP = 4 * CLOCK.agent_hop
 DISCRIMINATOR = {

@@ -10,7 +10,9 @@ from omegaconf import open_dict
 from tiny import CLOCK, cuts_of, tiny_codec_model
 
 from nemo_duplex.clock import FrameClock
-from nemo_duplex.modules.codec import Codec, load_codec
+from nemo_duplex.modules.codec import Codec
+from nemo_duplex.parts.checkpoint import UnsafeCheckpointError
+from nemo_duplex.parts.codec_file import load_codec
 
 FRAMES = 21
 
@@ -215,4 +217,15 @@ def test_file_that_lacks_weights_is_refused(tmp_path):
         model.cfg.audio_decoder.resblock_dilation_sizes = [1, 3]
     model.save_to(path)
     with pytest.raises(ValueError, match="lacks .* weights, the first is 'audio_decoder"):
+        load_codec(path, CLOCK)
+
+
+def test_a_codec_file_that_names_another_class_is_refused(tmp_path):
+    """A stranger's codec runs nothing of theirs."""
+    path = str(tmp_path / "codec.nemo")
+    model = tiny_codec_model()
+    with open_dict(model.cfg):
+        model.cfg.audio_encoder._target_ = "nemo.collections.asr.parts.utils.diarization_utils.write_txt"
+    model.save_to(path)
+    with pytest.raises(UnsafeCheckpointError, match=r"audio_encoder\._target_.*not one of the classes"):
         load_codec(path, CLOCK)

@@ -1,16 +1,14 @@
-"""NeMo's AudioCodecModel from a file, and what it must be like to speak on the clock.
+"""What a codec must be like to speak on the clock.
 
-    codec.nemo | published name -> AudioCodecModel without discriminator, every weight accounted for
     a causal HiFi-GAN decoder, hop and rate of the clock                        or a ValueError that says which is not
 
-Boundary: files and checks; decoding is in modules/codec.py.
+Boundary: checks; decoding is in modules/codec.py, files are in parts/codec_file.py.
 """
 
 import math
 
 from nemo.collections.tts.models.audio_codec import AudioCodecModel
 from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecoder
-from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import open_dict
 from torch import nn
 
@@ -45,28 +43,3 @@ def drop_training_parts(model: AudioCodecModel) -> None:
     model.discriminator = None
     with open_dict(model.cfg):
         model.cfg.discriminator = None
-
-
-class _CodecConnector(SaveRestoreConnector):
-    """AudioCodecModel loads weights with strict=False whatever is asked; this one refuses a file that lacks some."""
-
-    def load_instance_with_state_dict(self, instance, state_dict, strict):
-        missing = sorted(instance.state_dict().keys() - state_dict.keys())
-        if missing:
-            raise ValueError(
-                f"the codec file lacks {len(missing)} of {len(instance.state_dict())} weights, the first is {missing[0]!r}: "
-                "it was saved from another configuration, or is damaged"
-            )
-        super().load_instance_with_state_dict(instance, state_dict, strict)
-
-
-def restore_audio_codec(path: str) -> AudioCodecModel:
-    """NeMo's model from a `.nemo` file, or from the name of a published one.
-
-    Discriminator and speaker losses are left out before it is built: NeMo would download their networks.
-    """
-    restore = AudioCodecModel.restore_from if path.endswith(".nemo") else AudioCodecModel.from_pretrained
-    config = restore(path, return_config=True)
-    for key in {"discriminator", "use_scl_loss", "use_slm_loss"} & config.keys():
-        config[key] = None
-    return restore(path, override_config_path=config, map_location="cpu", save_restore_connector=_CodecConnector())
