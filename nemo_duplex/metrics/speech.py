@@ -96,7 +96,10 @@ class SpeechJudge:
 
         rate = self.model.feature_extractor.sampling_rate
         heard = soxr.resample(np.asarray(audio, dtype=np.float32), sample_rate, rate)
-        segments, _ = self.model.transcribe(heard, language="en", beam_size=1, condition_on_previous_text=False)
+        # one temperature: on audio that is not speech the usual retries take minutes and change nothing
+        segments, _ = self.model.transcribe(
+            heard, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False
+        )
         return " ".join(segment.text.strip() for segment in segments)
 
     def word_error_rate(self, pieces: Sequence[tuple[str, np.ndarray]], sample_rate: int) -> float | None:
