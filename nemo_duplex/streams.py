@@ -25,6 +25,7 @@ class DuplexBatch:
         agent_text: [B, T] int64 text ids (PAD after each row's end).
         agent_codes: [B, T, Q] int64 codec codes, frame-aligned with the audio they stand for (no delay yet).
         frames: [B] int64 number of valid frames in each row.
+        cut_tokens: text ids of interrupted turns that the cut left unsaid, in all rows (training logs the count).
     """
 
     ids: list[str]
@@ -32,6 +33,7 @@ class DuplexBatch:
     agent_text: Tensor
     agent_codes: Tensor
     frames: Tensor
+    cut_tokens: int = 0
 
     def __post_init__(self):
         rows, frames = self.agent_text.shape

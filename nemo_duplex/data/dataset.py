@@ -27,12 +27,13 @@ from nemo_duplex.streams import DuplexBatch
 
 @dataclass
 class Row:
-    """One session of a batch: user_audio [S], agent_text [T], agent_codes [T, Q]."""
+    """One session of a batch: user_audio [S], agent_text [T], agent_codes [T, Q]; ids that a barge-in left unsaid."""
 
     id: str
     user_audio: Tensor
     agent_text: Tensor
     agent_codes: Tensor
+    cut_tokens: int
 
 
 class DuplexDataset(torch.utils.data.Dataset):
@@ -59,7 +60,14 @@ class DuplexDataset(torch.utils.data.Dataset):
         _check_lengths(own, heard, len(codes))
         frames = min(heard, len(codes))
         text = agent_text(cut, frames, self.tokenizer, self.clock)
-        return Row(own.id, audio[: frames * self.clock.user_hop], text, codes[:frames])
+        return Row(own.id, audio[: frames * self.clock.user_hop], text, codes[:frames], self._cut_tokens(cut, text))
+
+    def _cut_tokens(self, cut: Cut, text: Tensor) -> int:
+        """Ids of the agent's turns that are not in the row: what barge-ins cut."""
+        written = sum(len(self.tokenizer.encode(turn.text)) for turn in cut.supervisions if turn.speaker == "agent")
+        tokens = self.tokenizer.tokens
+        controls = torch.tensor([tokens.pad, tokens.bos, tokens.eos])
+        return written - int((~torch.isin(text, controls)).sum())
 
     def _user_audio(self, cut: Cut, own: Cut) -> Tensor:
         if not own.has_recording:
@@ -123,6 +131,7 @@ def _collate(rows: list[Row], pad: int, clock: FrameClock) -> DuplexBatch:
         agent_text=_padded([row.agent_text for row in rows], longest, pad),
         agent_codes=_padded([row.agent_codes for row in rows], longest, 0),
         frames=frames,
+        cut_tokens=sum(row.cut_tokens for row in rows),
     )
 
 

@@ -101,6 +101,7 @@ class DuplexModel(ModelPT):
     def training_step(self, batch: DuplexBatch, batch_index: int) -> torch.Tensor:
         loss = self.batch_loss(batch)
         self._log_parts("train", loss, batch)
+        self.log("train_cut_tokens", float(batch.cut_tokens))
         self.log("lr", self._optimizer.param_groups[0]["lr"], prog_bar=False)
         return loss.total
 

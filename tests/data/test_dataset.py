@@ -27,6 +27,15 @@ def test_a_batch_is_padded_and_knows_its_lengths(dataset, make_cut, with_codes, 
     assert (batch.agent_text[0, 50:] == dataset.tokenizer.tokens.pad).all()
 
 
+def test_ids_that_a_barge_in_left_unsaid_are_counted(dataset, make_cut, with_codes, cut_set):
+    whole, cut = with_codes(make_cut("whole")), with_codes(make_cut("cut"))
+    turn = cut.supervisions[1]
+    turn.duration, turn.custom = 0.4, {"interrupted": True}  # five frames: BOS and four ids
+    ids = len(dataset.tokenizer.encode(turn.text))
+    assert dataset[cut_set([whole])].cut_tokens == 0
+    assert dataset[cut_set([whole, cut])].cut_tokens == ids - 4 > 0
+
+
 def test_a_row_holds_the_samples_the_codes_and_the_text_of_its_cut(dataset, make_cut, with_codes, cut_set):
     cut = make_cut("one", 4.0)
     samples = cut.load_audio()[0]
