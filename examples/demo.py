@@ -20,6 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from nemo_duplex.data.files import atomic
+
 EXAMPLES = Path(__file__).resolve().parent
 CONF = EXAMPLES.parent / "conf" / "demo"
 console = Console()
@@ -86,9 +88,8 @@ class Record:
 
     def keep(self, name: str, fingerprint: str, seconds: float) -> None:
         self.done[name] = {"fingerprint": fingerprint, "seconds": round(seconds, 1)}
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.done, indent=2))
-        os.replace(part, self.path)
+        with atomic(self.path) as part:
+            part.write_text(json.dumps(self.done, indent=2))
 
     def write_seconds(self, path: Path) -> None:
         """Stage name -> seconds, for the report."""

@@ -79,12 +79,16 @@ def _conformer(
     )
 
 
+def _full_lengths(x: Tensor) -> Tensor:
+    """[B] int64, the lengths that NeMo asks for when every row is valid to its end."""
+    return torch.full((x.shape[0],), x.shape[1], dtype=torch.long, device=x.device)
+
+
 def _advance(conformer: ConformerEncoder, x: Tensor, state: ConformerState, bypass: bool) -> Tensor:
     """[B, T, d] -> [B, T, d] through a cache-aware Conformer, whose state is advanced in place."""
-    lengths = torch.full((x.shape[0],), x.shape[1], dtype=torch.long, device=x.device)
     result = conformer(
         audio_signal=x if bypass else x.transpose(1, 2),
-        length=lengths,
+        length=_full_lengths(x),
         cache_last_channel=state.last_channel,
         cache_last_time=state.last_time,
         cache_last_channel_len=state.length,
@@ -161,8 +165,10 @@ class Perception(nn.Module):
     def forward(self, audio: Tensor, state: PerceptionState | None = None) -> Tensor:
         """[B, T*hop] samples -> [B, T, D]. Continues from `state` and advances it in place; None is a fresh session.
 
+        With look-ahead 1, every call but the last must bring whole pairs of frames (`frames_per_step`) to be exact.
+
         Raises:
-            ValueError: when the samples are not whole steps of `frames_per_step` frames (only the last call may be odd).
+            ValueError: when the samples are not whole frames.
         """
         if audio.shape[1] % self.clock.user_hop or not audio.shape[1]:
             raise ValueError(
@@ -178,8 +184,7 @@ class Perception(nn.Module):
         """[B, S] -> [B, mels, S/160] fp32, the windows that end inside the new samples."""
         window = torch.cat([state.samples, audio.float()], dim=1)
         state.samples = window[:, -self._history :].clone()
-        lengths = torch.full((window.shape[0],), window.shape[1], dtype=torch.long, device=window.device)
-        mel, _ = self.preprocessor(input_signal=window, length=lengths)
+        mel, _ = self.preprocessor(input_signal=window, length=_full_lengths(window))
         new = mel[:, :, MEL_EDGE : MEL_EDGE + audio.shape[1] // self._mel_hop]
         return (new - self.mel_mean) / self.mel_std
 
@@ -187,6 +192,6 @@ class Perception(nn.Module):
         """[B, mels, 8T] -> [B, T, d] with NeMo's own subsampling layers."""
         window = torch.cat([state.mel, mel], dim=2)
         state.mel = window[:, :, -MEL_HISTORY:].clone()
-        lengths = torch.full((window.shape[0],), window.shape[2], dtype=torch.long, device=window.device)
-        x, _ = self.encoder.pre_encode(x=window.transpose(1, 2).to(self.projection.weight.dtype), lengths=lengths)
+        window = window.transpose(1, 2).to(self.projection.weight.dtype)
+        x, _ = self.encoder.pre_encode(x=window, lengths=_full_lengths(window))
         return x[:, SUBSAMPLING_EDGE:]
